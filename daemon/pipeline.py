@@ -170,9 +170,9 @@ class Pipeline:
         dispute: Dispute,
         observe: Callable[[Sequence[Judged], Sequence[Judged]], None],
     ) -> None:
-        self._backlog, self._reader, self._bell = backlog, reader, bell
+        self.backlog, self._reader, self._bell = backlog, reader, bell
         self._ledger, self._publisher, self._metrics = ledger, publisher, metrics
-        self._sentinel, self._dispute, self._observe = sentinel, dispute, observe
+        self.sentinel, self._dispute, self._observe = sentinel, dispute, observe
         self._classifier = ThreadPoolExecutor(1, "classifier")
         self._batches: deque[_Batch] = deque()  # two at most: one being judged, one waiting for it
         self._unrecorded: tuple[list[Decision], list[FileReading]] | None = None  # only while the disk is full
@@ -209,13 +209,13 @@ class Pipeline:
     def idle(self) -> bool:
         """Nothing finished is waiting anywhere on the line."""
         under_way = self._batches or self._unrecorded is not None
-        return not under_way and self._reader.in_flight == 0 and self._backlog.ready() == 0
+        return not under_way and self._reader.in_flight == 0 and self.backlog.ready() == 0
 
     def _feed(self) -> None:
         """Hand finished files to the readers, never more than keeps them busy."""
         while True:
             room, large = self._reader.room(READ_AHEAD_BATCHES * self._pace.largest_batch)
-            if room <= 0 or not (arrivals := self._backlog.take(room, large)):
+            if room <= 0 or not (arrivals := self.backlog.take(room, large)):
                 return
             self._reader.submit(arrivals)
 
@@ -244,7 +244,7 @@ class Pipeline:
             return
         readings, model, judge = self._undecided(files), self._serving.model, self._serving.judge
         self._feed()  # the readers work on while this batch is classified
-        scored = self._classifier.submit(classify, readings, model, judge.thresholds, self._sentinel.wary_of)
+        scored = self._classifier.submit(classify, readings, model, judge.thresholds, self.sentinel.wary_of)
         self._batches.append(_Batch(files, readings, judge, model.bundle.profile, scored))
 
     def _finish(self, batch: _Batch) -> list[Decision]:
@@ -256,7 +256,7 @@ class Pipeline:
         self._observe(judged, canaries)
         for one in judged:
             if one.reading.curve is not None:
-                self._sentinel.observe(one.reading.sign_from, one.decision.reasons)
+                self.sentinel.observe(one.reading.sign_from, one.decision.reasons)
         past = self._ledger.past(batch.judge.pipeline)
         decisions = [with_compact_copy(one.decision, one.reading, batch.profile, past) for one in judged]
         return self._record(decisions, batch.files)
@@ -278,12 +278,12 @@ class Pipeline:
     def _opened(self, file: FileReading) -> tuple[Reading, ...]:
         arrival = file.arrival
         if file.outcome == "unfinished":
-            self._backlog.later(arrival, file.reason or "truncated")
+            self.backlog.later(arrival, file.reason or "truncated")
             return ()
         if file.outcome == "unclaimed":
             if arrival.claimed and arrival.first == 0:
                 self._metrics.accounts.unseen(arrival.source)
-            self._backlog.done(arrival, file.reason or "unclaimed")
+            self.backlog.done(arrival, file.reason or "unclaimed")
             return ()
         if arrival.first == 0:  # only now is it known how many curves the file holds
             self._metrics.accounts.seen(arrival.source, file.total - (1 if arrival.claimed else 0))
@@ -304,9 +304,9 @@ class Pipeline:
         self._metrics.recorded(decisions, self._ledger.commit_s)
         for file in opened:
             if file in whole:
-                self._backlog.done(file.arrival)
+                self.backlog.done(file.arrival)
             else:
-                self._backlog.add_portion(_rest(file))
+                self.backlog.add_portion(_rest(file))
         return decisions
 
 

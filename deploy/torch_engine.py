@@ -58,8 +58,7 @@ class TorchClassifier(PictureClassifier):
         super().__init__(bundle, EngineId("torch", "cpu", precision))
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         torch.set_num_threads(threads or default_threads())
-        weights = {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()}
-        network = fold(load(bundle.width, weights))
+        network = fold(load(bundle.width, bundle.weights))
         self._head = network.fc.weight[0].detach().double(), network.fc.bias.detach().double()
         # torch's own stub of Module.to does not list memory_format
         self._network = cast(ResNet18, cast(Any, network).to(self._dtype, memory_format=torch.channels_last))
@@ -178,7 +177,7 @@ class DeviceNetwork(nn.Module):
     def __init__(self, bundle: Bundle, dtype: torch.dtype) -> None:
         super().__init__()
         self.picture = Picture(bundle.profile, dtype)
-        network = fold(load(bundle.width, {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()}))
+        network = fold(load(bundle.width, bundle.weights))
         # torch's own stub of Module.to does not list memory_format
         self.network = cast(Any, network).to(dtype, memory_format=torch.channels_last)
         for parameter in self.parameters():

@@ -113,6 +113,12 @@ def looks(state: Path) -> list[Report]:
     return found
 
 
+def next_look(state: Path, network: str, night: str) -> tuple[int, Report | None]:
+    """The number of the next look on children of a network, and the one that this night has had. OSError as above."""
+    spent = [one for one in looks(state) if one.network == network]
+    return len(spent) + 1, next((one for one in spent if one.night == night), None)
+
+
 def note_last(state: Path, report: Report) -> None:
     """Keep what the gate has just said, also where no look was spent: whole or not at all. OSError for a full disk."""
     write_whole(_last_of(state), msgspec.json.encode(report))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -93,10 +93,10 @@ def _initialise(network: ResNet18) -> None:
             nn.init.zeros_(cast(nn.BatchNorm2d, module.bn2).weight)
 
 
-def load(width: int, weights: Mapping[str, Tensor]) -> ResNet18:
+def load(width: int, weights: Mapping[str, Tensor] | Mapping[str, NDArray[Any]]) -> ResNet18:
     """A network in evaluation mode, in float32, from half or single precision weights."""
     network = ResNet18(width)
-    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=False)
+    network.load_state_dict({name: torch.as_tensor(one).float() for name, one in weights.items()}, strict=False)
     return network.eval()
 
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from daemon.formats import Names
 from daemon.formats.base import Format, Pair
-from daemon.formats.names import Names
 from daemon.sources import Arrival
 from daemon.sources.file_state import Timing
 from daemon.sources.watch import FolderNeeds, WatchSource

@@ -26,7 +26,7 @@ from daemon.config import Config
 from daemon.labels import Labels
 from daemon.ledger import events
 from daemon.screens.board import Attachment, Board, Entry
-from daemon.screens.console import snapshot
+from daemon.verbs.console import snapshot
 from tests.ledgerhelp import alarm
 from tests.speaker import Speaker
 

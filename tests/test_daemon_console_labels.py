@@ -18,8 +18,8 @@ from daemon.labels.sessions import Sessions
 from daemon.ledger import Ledger
 from daemon.ledger.wire import decode
 from daemon.screens.board import Board
-from daemon.screens.console import Labeller, keys_of, rater_of
 from daemon.screens.screen import frame
+from daemon.verbs.console import Labeller, keys_of, rater_of
 from tests.ledgerhelp import ledger_with
 
 UP, DOWN, RIGHT, LEFT = "\x1b[A", "\x1b[B", "\x1b[C", "\x1bOD"

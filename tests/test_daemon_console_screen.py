@@ -17,9 +17,9 @@ from daemon.common.text import bars, duration, latency, rate, score, size
 from daemon.config import Config
 from daemon.screens import curves, svg
 from daemon.screens.board import Board, Entry
-from daemon.screens.console import Labeller
 from daemon.screens.curves import tail
 from daemon.screens.screen import KEYS, frame
+from daemon.verbs.console import Labeller
 from models.clock import day_and_minute, rfc3339, time_of_day
 from tests.speaker import preview
 from tests.test_review_night import guard

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from daemon.common.errors import UserError
-from daemon.formats.names import event_path
+from daemon.formats import event_path
 from daemon.labels.curve_name import Ambiguous, CurveFinder, NoSuchCurve, name_of, readings_of
 from daemon.ledger import Ledger, LedgerView
 from tests.ledgerhelp import decision

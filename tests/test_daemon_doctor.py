@@ -15,9 +15,9 @@ import pytest
 from daemon.client.service_file import free_port
 from daemon.config import AlarmConfig, BatchConfig, Config, EngineConfig, SourceConfig, ThresholdsConfig
 from daemon.config.rule import FolderSettings
-from daemon.screens import doctor
-from daemon.screens.doctor import Finding, engines, is_well, line
+from daemon.verbs import doctor
 from daemon.verbs.check import describe
+from daemon.verbs.doctor import Finding, engines, is_well, line
 from tests.speaker import Speaker
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,8 +11,8 @@ import deploy.engines
 from daemon.cli import main
 from daemon.config import Config, EngineConfig
 from daemon.engine import supervisor
-from daemon.screens.doctor import engines
 from daemon.verbs.check import describe
+from daemon.verbs.doctor import engines
 from deploy.engines import ENGINES
 from tests.faults.fake_engine import FAKE, NAME, ORDERS, WORKER
 

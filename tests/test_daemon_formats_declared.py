@@ -14,10 +14,9 @@ from makers import a_retract
 from makers_vendors import make_hdf5, make_nid, make_park
 from test_daemon_formats_images import IMAGES
 
-from daemon.formats import FORMATS, NAMES, READERS, Format, Reader, find_reader, open_file
+from daemon.formats import FORMATS, NAMES, READERS, Format, Names, Reader, find_reader, open_file
 from daemon.formats.afmcurve import pack
 from daemon.formats.base import Blob
-from daemon.formats.names import Names
 from daemon.reading.ahead import find
 from models.curve import Curve
 

@@ -16,8 +16,8 @@ from daemon.common.errors import UNREACHABLE
 from daemon.config import Config, FinetuneConfig
 from daemon.judging.registry import Registry
 from daemon.screens.board import Board
-from daemon.screens.console import note_learning
 from daemon.screens.screen import frame
+from daemon.verbs.console import note_learning
 from daemon.verbs.status import page
 from models.clock import minute_of
 from models.files import append_line

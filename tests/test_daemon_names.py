@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.formats import NAMES
-from daemon.formats.names import event_path, sentinel_target
+from daemon.formats import NAMES, event_path, sentinel_target
 
 
 def test_names_tell_halves_sentinels_and_temporaries() -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 from sourcehelp import BINARY, TEXT
 
+from daemon.formats import Names
 from daemon.formats.base import AWAY
-from daemon.formats.names import Names
 from daemon.sources.file_state import FileState, Found, State, Timing
 from daemon.sources.scan import Listing, Stamp
 from daemon.sources.tracker import FileTracker, Surroundings

@@ -20,7 +20,7 @@ import zmq
 from msgspec import convert, structs
 
 from daemon.client.feed import ask_status
-from daemon.client.service_file import await_answer, find, forget, is_left, leave, reload
+from daemon.client.service_file import find, forget, is_left, leave
 from daemon.client.status import find_orphan, gather, is_well
 from daemon.common.errors import UserError
 from daemon.config import Config
@@ -29,6 +29,7 @@ from daemon.guard.logbook import Logbook
 from daemon.labels import Label, Labels
 from daemon.ledger import Ledger, events
 from daemon.ledger.numbers import GuardNumbers, Told
+from daemon.verbs.reload import await_answer, reload
 from daemon.verbs.status import page
 from models.clock import day_and_minute, minute_of
 from tests.reviewhelp import fill, judged

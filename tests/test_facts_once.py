@@ -113,6 +113,13 @@ FACTS = (
         'raise UserError(64, f"{target} lies in the watched folder {folder}")',
     ),
     Fact(
+        "what the file of the ledger is called",
+        "daemon/config/origin.py",
+        "ledger_file of the configuration, or LEDGER_FILE of daemon.config.origin in another folder",
+        lambda node: says(node, "ledger.sqlite"),
+        'state / "ledger.sqlite"',
+    ),
+    Fact(
         "how a time is written",
         "models/clock.py",
         "utc_now, rfc3339, time_of_day or today of models.clock",

@@ -24,7 +24,7 @@ from daemon.common.errors import UserError
 from daemon.config import Config, Flags, changes, load, values
 from daemon.config.rule import NotifyConfig, SecretUrl
 from daemon.notify import GATHER_S, OWN, Fault, Notifier, Rules, channels, kind_of
-from daemon.screens import doctor
+from daemon.verbs import doctor
 from models.clock import Clock, rfc3339
 from tests.reviewhelp import SAWTOOTH, copy_of, fill, judged
 

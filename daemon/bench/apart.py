@@ -31,7 +31,7 @@ from daemon.common.errors import UserError
 from daemon.common.sockets import await_input, open_socket
 from daemon.common.stdio import progress
 from daemon.config import INSTRUMENT, ThresholdsConfig
-from daemon.config.origin import default_state
+from daemon.config.origin import LEDGER_FILE, default_state
 from daemon.judging import Decision, FileMark, decide, identity_of, with_compact_copy
 from daemon.judging.judge import judge_of, load_model
 from daemon.learn.int8 import PreparedCurves, gather, load
@@ -219,7 +219,7 @@ def record_ms(
     As in the pipeline: known identities are looked up, a curve for review is kept in a compact copy, the marks of
     finished files go into the same transaction. The ledger is made in ``folder``.
     """
-    ledger = Ledger(folder / "ledger.sqlite", "bench")
+    ledger = Ledger(folder / LEDGER_FILE, "bench")
     cpu_s: list[float] = []
     wall_s: list[float] = []
     sent_s: list[float] = []

@@ -17,7 +17,7 @@ from daemon.client.service_file import ServiceFile, find
 from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.common.text import MARKS, bars, clean, duration, latency, many
 from daemon.config import Config
-from daemon.config.origin import SERVICE_FILE
+from daemon.config.origin import LEDGER_FILE, SERVICE_FILE
 from daemon.labels import Labels
 from daemon.ledger.numbers import ADVICE
 from daemon.ledger.view import LedgerView
@@ -69,7 +69,7 @@ _DELETED = " (deleted)"
 
 def find_orphan(state: Path) -> Orphan | None:
     """By the open files of the processes that this user may look into."""
-    expected = f"{state.absolute()}/ledger.sqlite"
+    expected = f"{state.absolute()}/{LEDGER_FILE}"
     for process in Path("/proc").iterdir():
         with suppress(OSError):
             if not process.name.isdigit() or not (ledger := _open_ledger(process)):
@@ -86,7 +86,7 @@ def find_orphan(state: Path) -> Orphan | None:
 
 def _open_ledger(process: Path) -> str:
     names = (os.readlink(descriptor) for descriptor in (process / "fd").iterdir())
-    return next((name for name in names if Path(name.removesuffix(_DELETED)).name == "ledger.sqlite"), "")
+    return next((name for name in names if Path(name.removesuffix(_DELETED)).name == LEDGER_FILE), "")
 
 
 def _is_in_place(process: Path, expected: str) -> bool:
@@ -311,7 +311,7 @@ def learning(state: Path, labels: Labels | None, needed: int) -> dict[str, Any]:
             "why": why,
         }
     events, stream = (None, None) if labels is None else (len(events_of(labels)), labels.stream)
-    if labels is None and (state / "ledger.sqlite").is_file() and not (state / "labels.sqlite").exists():
+    if labels is None and (state / LEDGER_FILE).is_file() and not (state / "labels.sqlite").exists():
         events = 0  # nobody has said a word yet
     found: dict[str, Any] = {"events": events, "events_needed": needed, "stream": stream, "last": last}
     found["waits"] = None if back is None else clean(f"{back.by} took the last promotion back, {back.why}")
@@ -374,7 +374,7 @@ def _absence(where: ServiceFile, config: Config) -> str:
         return why or f"nothing answers at {where.replay}"
     if where.pid is None:
         start = f"start it with: afm-triage run {_flags(config)}"
-        if (config.state / "ledger.sqlite").exists():  # which only a service makes
+        if config.ledger_file.exists():  # which only a service makes
             return f"the service on {config.state} was stopped; {start}"
         return f"no service has run on {config.state} yet; {start}"
     if where.is_alive:
@@ -386,7 +386,7 @@ def _absence(where: ServiceFile, config: Config) -> str:
 def _read_ledger(config: Config) -> tuple[dict[str, Any] | None, str]:
     """What it knows; else why it cannot be read, "" where there is none."""
     try:
-        with LedgerView(config.state / "ledger.sqlite") as view:
+        with LedgerView(config.ledger_file) as view:
             last = view.last(1)
             known = {
                 "path": str(view.path),

@@ -26,10 +26,9 @@ from typing import Any, Literal
 
 from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, USAGE, UserError
 from daemon.common.mounts import resolve
-from daemon.formats import NAMES
+from daemon.formats import NAMES, event_path
 from daemon.formats.afmcurve import SUFFIX, unpack
 from daemon.formats.base import Unfinished, Unreadable
-from daemon.formats.names import event_path
 from daemon.formats.text_rule import TextRule
 from daemon.judging import Verdict
 from daemon.labels import Label, Labels, Word, unanimous

@@ -23,6 +23,7 @@ from daemon.common.mounts import MountSetting, holds, local, resolve
 from daemon.common.options import Argument, Group, Option, Place
 from daemon.common.sockets import Endpoint, unprotected
 from daemon.config.origin import (
+    LEDGER_FILE,
     MOST_INSTRUMENTS,
     PORTS,
     Flags,
@@ -172,6 +173,11 @@ class Config:
 
     def _settings_of(self, folder: Path) -> FolderSettings | None:
         return next((one for one in self.folder if one.path == folder), None)
+
+    @property
+    def ledger_file(self) -> Path:
+        """Where the decisions lie, or would."""
+        return self.state / LEDGER_FILE
 
     @property
     def own_key(self) -> Path:

@@ -114,7 +114,7 @@ def from_flags(flags: Flags) -> dict[str, Given]:
 
 
 UNITS = Path("/var/lib/afm-triage")
-LEDGER_FILE = "ledger.sqlite"
+LEDGER_FILE = "ledger.sqlite"  # which only a service makes
 SERVICE_FILE = "service.json"  # a service leaves its process number in it, and takes it away at its end
 
 

@@ -148,7 +148,7 @@ def find_reading(file: Path, index: int, rules: Sequence[TextRule] = (), shared:
 def _ledger_of(service: Config, file: Path) -> LedgerView | None:
     """None where there is none; a file that is there is explained also where the ledger cannot be read."""
     try:
-        return LedgerView(service.state / "ledger.sqlite")
+        return LedgerView(service.ledger_file)
     except UserError as error:
         if error.exit_code == UNREACHABLE or file.is_file():
             return None
@@ -185,12 +185,9 @@ def explain(reading: Reading, model: Model, judge: Judge, before: Judged | None 
 
 def network_of(model: Model) -> ResNet18:
     """The network of a model in single precision, where its engine computes."""
-    import torch
-
     from models.network import load
 
-    weights = {name: torch.from_numpy(tensor) for name, tensor in model.bundle.weights.items()}
-    return load(model.bundle.width, weights).to(model.engine.device)
+    return load(model.bundle.width, model.bundle.weights).to(model.engine.device)
 
 
 def _look(curve: Curve, prepared: Prepared, network: ResNet18, bundle: Bundle) -> Attention:

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from daemon import __version__
 from daemon.common.errors import UserError
+from daemon.config.origin import LEDGER_FILE
 from daemon.guard.logbook import NAME, Logbook, LogbookView, Run
 from daemon.guard.tip import shown_of
 from daemon.guard.unseen import second, unseen
@@ -148,7 +149,7 @@ def left_in(state: Path) -> numbers.GuardNumbers:
     """The guard's numbers in a state folder on which no service runs; what cannot be read is null. Raises nothing."""
     known = numbers.GuardNumbers()
     with suppress(UserError), ExitStack() as closing:
-        view = closing.enter_context(LedgerView(state / "ledger.sqlite"))
+        view = closing.enter_context(LedgerView(state / LEDGER_FILE))
         file = state / "labels.sqlite"  # looking must not make it
         labels = Labels(file, patience_s=_PATIENCE_S, is_reading=True) if file.is_file() else None
         if labels is not None:

@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 from daemon.common.ending import Closing
 from daemon.common.errors import INPUT_OUTPUT, UNREACHABLE, UserError
 from daemon.common.sqlite_file import ensure_file, is_damaged, is_locked, locked, trouble
+from daemon.config.origin import LEDGER_FILE
 from daemon.labels.schema import MIGRATIONS, VERSIONS, migrate
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import text
@@ -113,7 +114,7 @@ class Labels(Closing):
     """
 
     def __init__(self, path: Path, *, patience_s: float = 5.0, is_reading: bool = False) -> None:
-        self.path, self.ledger_file = path, path.with_name("ledger.sqlite")
+        self.path, self.ledger_file = path, path.with_name(LEDGER_FILE)
         self._lock = threading.RLock()
         self._ledger: tuple[tuple[int, int, int] | None, str | None] = (None, None)  # its file, and its identity
         self._last: dict[_Key, Label] = {}  # the last word of each rater on each curve, tombstones too

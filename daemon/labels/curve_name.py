@@ -24,10 +24,9 @@ from daemon.common import mounts
 from daemon.common.errors import BAD_DATA, INPUT_OUTPUT, UNREACHABLE, USAGE, UserError
 from daemon.common.mounts import resolve
 from daemon.common.text import clean
-from daemon.formats import NAMES, open_file
+from daemon.formats import NAMES, event_path, open_file
 from daemon.formats.afmcurve import SUFFIX, compact_copy_of
 from daemon.formats.base import Blob, Unfinished, Unreadable
-from daemon.formats.names import event_path
 from daemon.labels import Label, unanimous
 from daemon.labels import table as labeltable
 from daemon.labels.table import NUMBERED

@@ -163,6 +163,11 @@ class Sessions:
         """What its confirmed events are counted with: its sample; "" where none was given."""
         return "" if session is None else group_of(session.sample)
 
+    def here(self) -> tuple[str, Stretches]:
+        """The group of the present session, and where the decisions of that group stand, as ``seqs_of`` has it."""
+        group = self.group(self.present())
+        return group, self.seqs_of(group)
+
     def seqs_of(self, group: str) -> list[tuple[int, int | None]]:
         """First and last decision of each session of a group in this ledger; None: it goes on.
 

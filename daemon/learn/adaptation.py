@@ -136,7 +136,7 @@ def propose(config: Config, miss: float = MISSES[0], *, is_watched: bool = False
 
 
 def _open(config: Config, closing: ExitStack) -> tuple[LedgerView, Labels]:
-    view = closing.enter_context(LedgerView(config.state / "ledger.sqlite"))
+    view = closing.enter_context(LedgerView(config.ledger_file))
     return view, closing.enter_context(Labels(config.state / "labels.sqlite"))
 
 
@@ -338,7 +338,7 @@ def certify(config: Config, by: str) -> Certified | None:
     """
     registry = Registry(config.state / "models")
     with ExitStack() as closing:
-        view = closing.enter_context(LedgerView(config.state / "ledger.sqlite"))
+        view = closing.enter_context(LedgerView(config.ledger_file))
         labels = closing.enter_context(Labels(config.state / "labels.sqlite"))
         sheets = Sheets(labels)
         uniform = [one for one in sheets.all() if one.kind == "uniform"]

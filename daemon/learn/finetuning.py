@@ -28,7 +28,7 @@ from daemon.ledger.view import LedgerView
 from models.bundle import BadBundle, Bundle, read
 from models.clock import minute_of, night_of
 from models.files import remove_abandoned, remove_unfinished
-from models.gate import SIMULATED, Report, lift, lifted, log_of, looks, note_last, taken, too_few
+from models.gate import SIMULATED, Report, lift, lifted, log_of, looks, next_look, note_last, taken, too_few
 
 #: In the state: the work of a night, its candidates and the gate's log of looks.
 FOLDER = "finetune"
@@ -85,14 +85,14 @@ def finetune(config: Config, night: Night) -> Outcome:
 
 def _survey(config: Config, night: Night) -> tuple[Ground, Taught]:
     events = config.finetune.events if night.events is None else night.events
-    with LedgerView(config.state / "ledger.sqlite") as view, Labels(config.state / "labels.sqlite") as labels:
+    with LedgerView(config.ledger_file) as view, Labels(config.state / "labels.sqlite") as labels:
         ground = survey(config, view, labels)
         return ground, lessons_of(config, view, labels, ground, events=events)
 
 
 def _nothing_to_do(config: Config, night: Night, ground: Ground, taught: Taught) -> str | None:
     """Why there is nothing to learn tonight, in one sentence."""
-    with LedgerView(config.state / "ledger.sqlite") as view:
+    with LedgerView(config.ledger_file) as view:
         if (fixed := overridden(config, view.last(1))) is not None:
             return fixed  # no cut of a candidate would be the one that serves
     back = _still_taken_back(config, night, ground)
@@ -134,15 +134,14 @@ def _too_early(config: Config, night: Night, ground: Ground, taught: Taught) -> 
 
     Whoever names a number of events has a candidate made all the same, where decisions alone are missing.
     """
-    ours = [one for one in looks(config.state) if one.network == ground.network.weights_sha256]
-    tonight = next((one for one in ours if one.night == night_of(time.time())), None)
+    _, tonight = next_look(config.state, ground.network.weights_sha256, night_of(time.time()))
     name = Teaching(config, night, ground, taught, config.state / FOLDER).name
     if tonight is not None and tonight.candidate.rpartition("-")[0] != name:
         return f"nothing is taught: {taken(tonight)}"
     if night.events is not None:
         return None
     keep = ground.network.keep if config.thresholds.keep is None else config.thresholds.keep
-    with LedgerView(config.state / "ledger.sqlite") as view, Labels(config.state / "labels.sqlite") as labels:
+    with LedgerView(config.ledger_file) as view, Labels(config.state / "labels.sqlite") as labels:
         stream = stream_of(view, Sessions(labels).seqs_of(ground.group), ground.network, keep, ground.old)
     learned = int(np.isin(stream.seqs, taught.seqs[taught.trained]).sum())
     if (few := too_few(len(stream) - learned, len(stream))) is None:
@@ -221,7 +220,7 @@ def _refusal(report: Report, candidate: Bundle, is_old: bool) -> Iterator[str]:
 
 def _meanwhile(config: Config, ground: Ground) -> str | None:
     """Whether what the gate compared with is no more what serves: somebody adapted, promoted or began a session."""
-    with LedgerView(config.state / "ledger.sqlite") as view, Labels(config.state / "labels.sqlite") as labels:
+    with LedgerView(config.ledger_file) as view, Labels(config.state / "labels.sqlite") as labels:
         now = survey(config, view, labels)
     if (now.network.id, now.old, now.group) != (ground.network.id, ground.old, ground.group):
         return "model, cut or session have changed meanwhile; finetune again"

@@ -40,8 +40,8 @@ from models.clock import night_of, utc_now
 from models.curve import Curve, Prepared
 from models.files import append_line
 from models.frontend import prepare_to_judge
-from models.gate import SIMULATED, Finding, Report, Shadow, alpha, log_of, looks
-from models.network import ResNet18, load
+from models.gate import SIMULATED, Finding, Report, Shadow, alpha, log_of, next_look
+from models.network import load
 from models.raster import RasterProfile
 from models.reasons import DOUBTS
 from models.simulate import simulate
@@ -94,9 +94,8 @@ def look(
     Raises UserError 69 without a ledger, 74 where ledger, labels or the golden events cannot be read; OSError where the
     state takes no line of the log.
     """
-    before = [one for one in looks(config.state) if one.network == parent.weights_sha256]
-    number, night = len(before) + 1, night_of(time.time())
-    last = next((one for one in before if one.night == night), None)
+    night = night_of(time.time())
+    number, last = next_look(config.state, parent.weights_sha256, night)
 
     def report(findings: Sequence[Finding], *, is_look: bool = False) -> Report:
         return Report(
@@ -113,18 +112,16 @@ def look(
             group=group,
         )
 
-    with LedgerView(config.state / "ledger.sqlite") as view, Labels(config.state / "labels.sqlite") as labels:
-        sessions = Sessions(labels)
-        group = sessions.group(sessions.present())
+    with LedgerView(config.ledger_file) as view, Labels(config.state / "labels.sqlite") as labels:
+        group, within = Sessions(labels).here()
         model, findings = examine(candidate, parent, taught)
         if model is None or not all(one.passed for one in findings):
             return report(findings)
         if last is not None and spend:
-            if (last.candidate, last.parent, last.cut, last.group) == (model.id, parent.id, cut, group):
-                return last
-            return report([Finding("look", False, gate.taken(last))])
+            is_same = (last.candidate, last.parent, last.cut, last.group) == (model.id, parent.id, cut, group)
+            return last if is_same else report([Finding("look", False, gate.taken(last))])
         keep = parent.keep if config.thresholds.keep is None else config.thresholds.keep
-        stream = stream_of(view, sessions.seqs_of(group), parent, keep, cut)
+        stream = stream_of(view, within, parent, keep, cut)
         judge = _Judge(model, Model.of(parent, _EXACT), Thresholds(cut, keep), alpha(number))
         golden = judge.golden(taught)
         if missing := [one for one in (gate.too_few_golden(golden[0]), gate.too_few(len(stream))) if one is not None]:
@@ -133,14 +130,13 @@ def look(
     if (few := gate.too_few(len(shadow), len(stream))) is not None:
         return report([*findings, few])
     said = report([*findings, *judge.findings(golden, shadow, taught, crossed, simulated)], is_look=spend)
-    if spend:
-        _note(config.state, said)
-    return said
+    return _noted(config.state, said) if spend else said
 
 
-def _note(state: Path, said: Report) -> None:
+def _noted(state: Path, said: Report) -> Report:
     log_of(state).parent.mkdir(parents=True, exist_ok=True)
     append_line(log_of(state), msgspec.json.encode(said))
+    return said
 
 
 # The folder.
@@ -307,7 +303,8 @@ class _Judge:
 
     def _taught(self, taught: Taught) -> tuple[Floats, Floats]:
         """(N,) logits of the labelled curves by the parent and by the candidate."""
-        parent, candidate = (taught.logits(_network_of(one.bundle), one.bundle.profile) for one in self.models)
+        bundles = (one.bundle for one in self.models)
+        parent, candidate = (taught.logits(load(one.width, one.weights), one.profile) for one in bundles)
         return parent, candidate
 
     def own_events(self, taught: Taught | None, cross_fitted: Sequence[float]) -> Finding | None:
@@ -385,12 +382,6 @@ def _said(model: Model, prepared: Sequence[Prepared], what: str) -> _Logits:
 def _logits(said: Sequence[Scored]) -> _Logits:
     raw = np.array([np.nan if one.logit is None else one.logit for one in said], np.float64)
     return _Logits(raw, np.array([bool(DOUBTS.intersection(one.reasons)) for one in said], np.bool_))
-
-
-def _network_of(bundle: Bundle) -> ResNet18:
-    import torch
-
-    return load(bundle.width, {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()})
 
 
 def _shadow(view: LedgerView, stream: Stream, judge: _Judge, keep: float | None, *, may_discard: bool) -> Shadow:

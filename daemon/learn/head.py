@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from daemon.common.errors import BAD_DATA, UNREACHABLE, UserError
@@ -135,10 +134,7 @@ class Start:
                 return read_imagenet(self.published)
             except BadWeights as error:
                 raise UserError(BAD_DATA, f"--init {PUBLISHED}{error}") from None
-        if self.parent is None:
-            return None
-        weights = {name: torch.from_numpy(tensor) for name, tensor in self.parent.weights.items()}
-        return load(self.parent.width, weights)
+        return None if self.parent is None else load(self.parent.width, self.parent.weights)
 
 
 def start_of(name: str) -> Start:

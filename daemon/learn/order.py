@@ -173,7 +173,7 @@ class Pile(Closing):
 
     def __init__(self, config: Config, tell: Callable[[str], None]) -> None:
         self._config, self._registry = config, Registry(config.state / "models")
-        self._view = LedgerView(config.state / "ledger.sqlite")
+        self._view = LedgerView(config.ledger_file)
         self._labels_file = config.state / "labels.sqlite"
         self._labels: Labels | None = None
         self._labels_name: tuple[int, int] | None = None

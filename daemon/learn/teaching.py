@@ -77,7 +77,7 @@ class Teaching:
         self._parent, self._start = ground.network, untaught(ground, taught)
         self._recipe = replace(course.recipe, threads=course.recipe.threads or default_threads())
         self._device = _device_of(course.device)
-        with LedgerView(config.state / "ledger.sqlite") as view:
+        with LedgerView(config.ledger_file) as view:
             self._stream = view.stream
 
     @property
@@ -111,7 +111,7 @@ class Teaching:
             os.nice(max(_NICE - os.nice(0), 0))
         with working("loading the network"):
             profile = self._parent.profile
-            network, start = (_loaded(bundle) for bundle in (self._parent, self._start))
+            network, start = (load(one.width, one.weights) for one in (self._parent, self._start))
             taught_logits = self._taught.logits(network, profile)
         replayed = _drawn(self._folder, "replayed", profile, self._course.simulate)
         lessons = self._lessons(start, replayed)
@@ -200,7 +200,7 @@ class Teaching:
         taught, start = self._taught, self._start
         known = ((taught.is_event | taught.is_free) & taught.unseen_by(start))[taught.trained]
         events = taught.is_event[taught.trained][known]
-        before = taught.logits(_loaded(start), start.profile)[taught.trained][known]
+        before = taught.logits(load(start.width, start.weights), start.profile)[taught.trained][known]
         found = auc(crossed[known], events), auc(before, events)
         return None if found[0] is None or found[1] is None else (found[0], found[1])
 
@@ -217,10 +217,6 @@ def _remove(path: Path) -> None:
         path.unlink()
     elif path.exists():
         shutil.rmtree(path)
-
-
-def _loaded(bundle: Bundle) -> ResNet18:
-    return load(bundle.width, {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()})
 
 
 def counts(taught: Taught) -> dict[str, int]:

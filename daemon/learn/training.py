@@ -290,7 +290,7 @@ def assemble(
 
 def as_stored(network: ResNet18) -> ResNet18:
     """The network as a weight file holds it, in half precision: what is calibrated is what will serve."""
-    return load(network.width, {name: torch.from_numpy(tensor) for name, tensor in half(network).items()})
+    return load(network.width, half(network))
 
 
 def publish(

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from daemon.common.ending import Closing
 from daemon.common.errors import UserError
 from daemon.common.sqlite_file import is_damaged, is_locked, locked
 from daemon.judging import Decision, FileMark
@@ -71,7 +72,7 @@ class Soundness:
     text: str
 
 
-class Ledger:
+class Ledger(Closing):
     """The only writer. Methods may be called from any thread; one transaction runs at a time.
 
     Raises UserError 74 when the file is damaged, newer than this program, or cannot be written.

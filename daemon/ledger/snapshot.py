@@ -32,9 +32,10 @@ from daemon.common.locks import lock_where_possible
 from daemon.common.mounts import planned_mount
 from daemon.common.sqlite_file import connect_to_read, ensure_file, is_damaged, trouble
 from daemon.common.text import clean, size
+from daemon.config.origin import LEDGER_FILE
 from daemon.ledger.care import look_through
 from daemon.ledger.file import VERSIONS
-from daemon.ledger.space import LABELS, LEDGER, free_bytes
+from daemon.ledger.space import LABELS, free_bytes
 from models.clock import rfc3339, stamp
 from models.files import (
     copy_synced,
@@ -52,7 +53,7 @@ MANIFEST = "snapshot.json"
 #: Of a snapshot's name: when it was taken, UTC. In order they are the oldest first.
 _LIKE = "????-??-??T??????Z"
 #: Databases, those that name decisions of the ledger before the ledger itself.
-_DATABASES = ("guard.sqlite", LABELS, LEDGER)
+_DATABASES = ("guard.sqlite", LABELS, LEDGER_FILE)
 _MODELS, _ALSO = "models", ("served-models.jsonl",)
 #: Files from this size on are never changed in place: weights.
 _LARGE_BYTES = 1 << 20
@@ -112,8 +113,8 @@ def take(state: Path, home: Path, instrument: str, *, keep: int, wall_s: float) 
     Raises UserError: 69 without a ledger, 73 while another one is taken, 74 for a disk that has no room or a damaged
     ledger. What was there is untouched then.
     """
-    if not (state / LEDGER).is_file():
-        raise UserError(UNREACHABLE, f"no ledger at {state / LEDGER}: start the service, or name the right --state")
+    if not (ledger := state / LEDGER_FILE).is_file():
+        raise UserError(UNREACHABLE, f"no ledger at {ledger}: start the service, or name the right --state")
     try:
         with _held(home):
             remove_abandoned(home)
@@ -176,8 +177,8 @@ def verify(folder: Path) -> Manifest:
                 raise Damaged(f"{name} has {found.stat().st_size:,} bytes instead of {expected.bytes:,}: it is cut off")
             if _sha256(found) != expected.sha256:
                 raise Damaged(f"{name} is not as it was written")
-        if LEDGER not in manifest.files:
-            raise Damaged(f"holds no {LEDGER}")
+        if LEDGER_FILE not in manifest.files:
+            raise Damaged(f"holds no {LEDGER_FILE}")
         return manifest
     except OSError as error:
         raise Damaged(f"{Path(error.filename or folder).name}: {error.strerror}") from error
@@ -247,9 +248,9 @@ def _fill(fresh: Path, state: Path, instrument: str, wall_s: float, before: list
     for database in _DATABASES:
         if (state / database).is_file() and (state / database).stat().st_size:
             _copy_database(state / database, fresh / database)
-    stream, last_seq = _stream_of(fresh / LEDGER)
+    stream, last_seq = _stream_of(fresh / LEDGER_FILE)
     # As if one more had been announced: whoever goes on from here begins another stream (daemon.ledger).
-    write_synced(fresh / f"{LEDGER}-announced", f"{stream} {last_seq + 1:020d}\n".encode())
+    write_synced(fresh / f"{LEDGER_FILE}-announced", f"{stream} {last_seq + 1:020d}\n".encode())
     paths = sorted(one for one in fresh.rglob("*") if one.is_file())
     files = {str(one.relative_to(fresh)): Content(one.stat().st_size, _sha256(one)) for one in paths}
     manifest = Manifest(
@@ -294,7 +295,7 @@ def _copy_database(source: Path, path: Path) -> None:
     In one step: the reader's mark keeps the pages as they were, and no writer waits for it, nor begins it anew.
     """
     try:
-        check = VERSIONS.of if source.name == LEDGER else lambda database, path: None
+        check = VERSIONS.of if source.name == LEDGER_FILE else lambda database, path: None
         # Nobody else knows of the new file: it needs no locks, which some shares do not have, and is synced at the end.
         copy = sqlite3.connect(f"{ensure_file(path).absolute().as_uri()}?nolock=1", uri=True, isolation_level=None)
         with contextlib.closing(connect_to_read(source, check)) as database, contextlib.closing(copy):
@@ -315,7 +316,7 @@ def _copy_database(source: Path, path: Path) -> None:
 def look_at(database: Path) -> tuple[str, str]:
     """One word, and what was found: sound, damaged, altered (a decision is not as it was written), or unknown."""
     try:
-        if database.name == LEDGER:
+        if database.name == LEDGER_FILE:
             word, _, finding = look_through(database).partition(" ")
             return word, finding or "every decision was read"
         with contextlib.closing(connect_to_read(database, lambda opened, path: None)) as opened:

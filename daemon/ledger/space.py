@@ -24,6 +24,7 @@ from daemon.common.errors import INPUT_OUTPUT, UserError
 from daemon.common.sqlite_file import trouble
 from daemon.common.text import duration, many, size
 from daemon.config import Config
+from daemon.config.origin import LEDGER_FILE
 from daemon.config.rule import SpaceConfig
 from daemon.formats.afmcurve import SUFFIX
 from daemon.ledger import Ledger, NotRecorded
@@ -41,8 +42,8 @@ _log = logging.getLogger(__name__)
 LOOK_S = 10.0
 #: It is compared over each of these times; one that was looked back on is believed for so many of it.
 _WINDOWS_S, _BELIEVED = (60.0, 600.0, 3600.0, 10_800.0), 8
-#: The files and folders of a state.
-LEDGER, LABELS, SPOOL = "ledger.sqlite", "labels.sqlite", "ingest"
+#: Beside the ledger in a state.
+LABELS, SPOOL = "labels.sqlite", "ingest"
 _MONTH_S = 30 * 86400.0
 #: Budgets are looked at so often, or more rarely where that takes long; between two portions others have their turn.
 _PRUNE_S, _SHARE, _REST_S, _GONE_S = 600.0, 1e-2, 0.02, 1.0
@@ -209,7 +210,7 @@ class Pruner:
 
     def __init__(self, state: Path, ledger: Ledger | None, rest: Callable[[], bool] = lambda: False) -> None:
         """Without a ``ledger`` to write nothing goes, and it is told what would."""
-        self.view, self._ledger, self._rest = SpaceView(state / LEDGER), ledger, rest
+        self.view, self._ledger, self._rest = SpaceView(state / LEDGER_FILE), ledger, rest
         self._labels, self._spool = state / LABELS, state / SPOOL
         self._looked: dict[str, tuple[int, float]] = {}  # day -> files that stayed when it was looked through, and when
 
@@ -409,8 +410,8 @@ _WEEK_S, _HOUR_S = 7 * 86_400.0, 3600.0
 
 def taken(state: Path) -> Taken:
     """Beside a running service or without one. Raises UserError 69 where there is no ledger, 74 where it is damaged."""
-    with SpaceView(state / LEDGER) as view:
-        files = _size_of(state / LEDGER, state / f"{LEDGER}-wal", state / f"{LEDGER}-shm")
+    with SpaceView(state / LEDGER_FILE) as view:
+        files = _size_of(state / LEDGER_FILE, state / f"{LEDGER_FILE}-wal", state / f"{LEDGER_FILE}-shm")
         copies, free = view.copies_bytes(), view.free_in_file_bytes()
         found = {"decisions": max(files - copies - free, 0), "copies": copies, "room in the ledger": free}
         found |= {what: _size_of(*(state / name for name in names)) for what, names in _PLACES.items()}

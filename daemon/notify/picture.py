@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daemon.config.origin import LEDGER_FILE
 from daemon.formats.afmcurve import unpack
 from daemon.formats.base import Unfinished, Unreadable
 from daemon.ledger import wire
@@ -31,10 +32,10 @@ _UNITS = {"N": (1e12, "force in pN"), "m": (1e9, "deflection in nm"), "V": (1.0,
 
 def png_of(state: Path, now_s: float | None = None) -> bytes | None:
     """About 40 kB; None where nothing was judged yet. Raises UserError where the ledger cannot be read."""
-    if not (state / "ledger.sqlite").is_file():
+    if not (state / LEDGER_FILE).is_file():
         return None
     now_s = time.time() if now_s is None else now_s
-    with LedgerView(state / "ledger.sqlite") as view:
+    with LedgerView(state / LEDGER_FILE) as view:
         seen = _last(view, now_s - HOURS * 3_600.0)
         last = view.looks("keep", order="newest", limit=1)
         event = view.decisions([last[0].seq]).get(last[0].seq) if last else None

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon.common import ending
-from daemon.formats import NAMES
+from daemon.formats import NAMES, event_path
 from daemon.formats.limits import MIB, PORTION_CURVES
-from daemon.formats.names import event_path
 from daemon.formats.text_rule import TextRule
 from daemon.reading import FileReading, Reading
 from daemon.reading.pool import ReaderPool

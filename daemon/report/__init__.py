@@ -206,7 +206,7 @@ def gather(config: Config, span: Span, *, is_drawn: bool = False, now_s: float |
     now_s = time.time() if now_s is None else now_s
     notes: list[str] = []
     with ExitStack() as closing:
-        view = closing.enter_context(LedgerView(config.state / "ledger.sqlite"))
+        view = closing.enter_context(LedgerView(config.ledger_file))
         labels = _opened(config.state / "labels.sqlite", closing, notes)
         book = _book(config.state / LOGBOOK, closing, notes)
         tally = Tally()

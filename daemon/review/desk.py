@@ -126,7 +126,7 @@ class Desk(Closing):
         """Raises Refused 503 where there is none, or it cannot be read."""
         with self._opening, told():
             if self._view is None:
-                self._view = LedgerView(self.config.state / "ledger.sqlite")
+                self._view = LedgerView(self.config.ledger_file)
             elif not self._view.is_in_place():  # a service came or went, or a backup was put back
                 self._view.release()
             return self._view

@@ -286,16 +286,13 @@ class Heats:
 
     def _warm(self, model: str) -> _Warm:
         if model not in self._models:
-            import torch
-
             from models.network import load
 
             try:
                 bundle = read(self._registry.find(model))
             except BadBundle as error:
                 raise Refused(404, f"the model that judged this curve cannot be read: {error}") from None
-            weights = {name: torch.from_numpy(tensor) for name, tensor in bundle.weights.items()}
-            self._models[model] = _Warm(bundle, load(bundle.width, weights))
+            self._models[model] = _Warm(bundle, load(bundle.width, bundle.weights))
             while len(self._models) > _WARM:
                 self._models.popitem(last=False)
         self._models.move_to_end(model)

@@ -246,9 +246,7 @@ class Certifying:
         }
 
     def _group(self) -> tuple[str, Stretches]:
-        sessions = Sessions(self._desk.labels)
-        group = Sessions.group(sessions.present())
-        return group, sessions.seqs_of(group)
+        return Sessions(self._desk.labels).here()
 
     def _progress(self, view: LedgerView) -> Progress | None:
         sheets = Sheets(self._desk.labels)

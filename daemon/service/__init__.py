@@ -103,7 +103,7 @@ class Service:
             log.info("stopped by %s before it was ready", ending.asked_by().name)
             return
         self._note_all(parts)  # what was announced before there was a guard to hear it
-        for source in parts.sources:
+        for source in parts.vigil.sources:
             source.start()
             closing.callback(source.stop)
         self._say_ready(parts, time.monotonic() - begun_s)
@@ -170,7 +170,7 @@ class Service:
     def _take_note(self, parts: Parts, decisions: list[Decision]) -> None:
         now_s = time.monotonic()
         parts.report.rates.observe((now_s - decision.noticed_s for decision in decisions), now_s)
-        self._look_at_surface(parts.sentinel, decisions)
+        self._look_at_surface(parts.pipeline.sentinel, decisions)
         parts.sessions.observe([(one.path.rpartition("/")[0] if one.folder else "", one.verdict) for one in decisions])
 
     def _look_at_surface(self, sentinel: Sentinel, decisions: Sequence[Decision]) -> None:
@@ -187,7 +187,7 @@ class Service:
     def _look_around(self, parts: Parts) -> None:
         """Once a second: report how the sources are, and bring systemd's one line up to date."""
         parts.vigil.look()
-        for source in parts.sources:
+        for source in parts.vigil.sources:
             if isinstance(source, WatchSource):
                 self._look_for_unread(source)
         self._report_log(parts)
@@ -251,7 +251,7 @@ class Service:
         notify("STOPPING=1")
         parts.report.state = "stopping"
         deadline_s = time.monotonic() + DRAIN_S
-        parts.backlog.close()
+        parts.pipeline.backlog.close()
         while not parts.pipeline.idle() and time.monotonic() < deadline_s:
             self._turn(parts, 0.05)
 

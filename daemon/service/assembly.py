@@ -30,8 +30,7 @@ from daemon.common.mounts import resolve
 from daemon.common.sockets import Endpoint, is_free
 from daemon.config import Config
 from daemon.config.origin import MOST_INSTRUMENTS, PORTS, UNITS, usual_port
-from daemon.formats import FORMATS
-from daemon.formats.names import Names
+from daemon.formats import FORMATS, Names
 from daemon.guard import Guard
 from daemon.guard.canaries import CanarySource, PathWatch
 from daemon.judging import Judge
@@ -123,20 +122,18 @@ def _ingest(
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Stopped = TypeVar("Stopped", LedgerCare, SpaceCare, Guard, Notifier, SessionWatch)
 
 
 @dataclass(slots=True)
-class Parts:
+class Parts(ending.Closing):
     """What a service is made of."""
 
     serving: Serving
     ledger: Ledger
-    sources: list[Source]
-    backlog: Backlog
     pipeline: Pipeline
     publisher: Publisher
     metrics: Metrics
-    sentinel: Sentinel
     report: StatusReport
     engines: EngineWatch
     model_reload: ModelReload
@@ -159,6 +156,13 @@ class Parts:
         """That judges now."""
         return self.serving.model
 
+    def close(self) -> None:
+        """Let go of the model that judges at the end, and of one that is being built."""
+        try:
+            self.model_reload.close(self.model)
+        finally:
+            release(self.model)
+
 
 def assemble(config: Config, reread: Callable[[], Config], health: Health, closing: ExitStack) -> Parts:
     """Everything but started sources; ``closing`` undoes it. A state folder that is only now made goes with a refusal.
@@ -167,9 +171,10 @@ def assemble(config: Config, reread: Callable[[], Config], health: Health, closi
     """
     is_new, refusals = not config.state.exists(), list[UserError]()
     closing.callback(StateLock(config.state).release)
-    if is_new and not (config.state / "ledger.sqlite").exists():  # nobody was quicker; ours while locked
+    if is_new and not config.ledger_file.exists():  # nobody was quicker; ours while locked
         closing.callback(lambda: _take_back(config.state) if refusals else None)
     try:
+        need_places(config)
         return _assemble(config, reread, health, closing)
     except UserError as error:
         refusals.append(error)
@@ -183,41 +188,34 @@ def _take_back(state: Path) -> None:
 
 
 def _assemble(config: Config, reread: Callable[[], Config], health: Health, closing: ExitStack) -> Parts:
-    need_places(config)
-    ledger = _beside(lambda: Ledger(config.state / "ledger.sqlite", config.instrument))
-    closing.callback(ledger.close)
+    ledger = closing.enter_context(_beside(lambda: Ledger(config.ledger_file, config.instrument)))
     metrics, bell = Metrics(), threading.Event()
-    reader = ReaderPool(wake=bell.set, is_live=True)
-    closing.callback(reader.close)
+    reader = closing.enter_context(ReaderPool(wake=bell.set, is_live=True))
     ending.check()
-    sessions = SessionWatch(config.state, ledger.view())
-    closing.callback(sessions.stop)
+    sessions = _stopped(SessionWatch(config.state, ledger.view()), closing)
     loaded = load(config, request_at_once(config))
     ending.check()
     serving = Serving(loaded.model, loaded.judge)
     note_served(loaded)
     allowed = _guarded(config, metrics, closing)
     sources = open_sources(config, ledger, metrics.accounts, bell.set, allowed)
-    care = LedgerCare(ledger, metrics.ledger_checked)
-    closing.callback(care.stop)
-    space = SpaceCare(config, ledger, metrics.prune)
-    closing.callback(space.stop)
+    care = _stopped(LedgerCare(ledger, metrics.ledger_checked), closing)
+    space = _stopped(SpaceCare(config, ledger, metrics.prune), closing)
     vigil = Vigil(config, sources, metrics.accounts, health)
     canaries, dispute = CanarySource(config.state / CANARIES, config.guard, bell.set), Dispute()
     path = PathWatch(canaries, metrics, config.state)
     guard = Guard(config.state, ledger.view(), serving, dispute, lambda: sessions.current, path=path)
-    closing.callback(guard.stop)
+    _stopped(guard, closing)
     notifier = Notifier(
         config.notify, config.state, instrument=config.instrument, about=sessions.words, count=metrics.messaged
     )
-    closing.callback(notifier.stop)
+    _stopped(notifier, closing)
     report = StatusReport(
         config, metrics, health, serving, vigil, ledger, sessions, guard.status, messages=notifier.status, space=space
     )
     publisher = _speak(config, report, guard, metrics, closing, allowed)
-    backlog, sentinel = Backlog([*sources, canaries]), Sentinel()
     pipeline = Pipeline(
-        backlog,
+        Backlog([*sources, canaries]),
         reader,
         serving,
         ledger,
@@ -226,25 +224,21 @@ def _assemble(config: Config, reread: Callable[[], Config], health: Health, clos
         bell=bell,
         pace=pace_of(config),
         rules=config.text,
-        sentinel=sentinel,
+        sentinel=Sentinel(),
         dispute=dispute,
         observe=guard.observe,
     )
     canaries.is_held = lambda: pipeline.is_held
     _measure(config, metrics, loaded.judge, report, vigil, closing)
-    engines, model_reload = EngineWatch(health, metrics), ModelReload(config, reread, loaded.chosen)
     parts = Parts(
         serving,
         ledger,
-        sources,
-        backlog,
         pipeline,
         publisher,
         metrics,
-        sentinel,
         report,
-        engines,
-        model_reload,
+        EngineWatch(health, metrics),
+        ModelReload(config, reread, loaded.chosen),
         care,
         space,
         vigil,
@@ -252,9 +246,13 @@ def _assemble(config: Config, reread: Callable[[], Config], health: Health, clos
         guard,
         notifier,
     )
-    closing.callback(lambda: release(parts.model))
-    closing.callback(lambda: model_reload.close(parts.model))
-    return parts
+    return closing.enter_context(parts)
+
+
+def _stopped(part: Stopped, closing: ExitStack) -> Stopped:
+    """A thread beside the pipeline, which is stopped at the end."""
+    closing.callback(part.stop)
+    return part
 
 
 def need_places(config: Config) -> None:
@@ -330,7 +328,7 @@ def _speak(
     config: Config, report: StatusReport, guard: Guard, metrics: Metrics, closing: ExitStack, allowed: Allowed | None
 ) -> Publisher:
     publisher = Publisher(
-        config.state / "ledger.sqlite",
+        config.ledger_file,
         config.instrument,
         publish=config.publish,
         replay=config.replay,
@@ -359,7 +357,7 @@ def _measure(
         metrics.last_decision.set(newest_s)
     metrics.ask(metrics.review_queue, report.waiting)
     metrics.watch_sources(vigil.sources)
-    ledger = config.state / "ledger.sqlite"
+    ledger = config.ledger_file
     files = {"ledger": ledger, "ledger-wal": ledger.with_name(f"{ledger.name}-wal")}
     metrics.watch_files({**files, "labels": config.state / "labels.sqlite", "spool": config.state / SPOOL})
     home = snapshot.home_of(config.state, config.space.snapshot_to, config.instrument)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
-from daemon.formats.names import Names, event_path, sentinel_target
+from daemon.formats import Names, event_path, sentinel_target
 from daemon.processes.apart import Silent
 from daemon.sources.file_state import FileState, Found, State, Timing
 from daemon.sources.scan import ODDITIES, Listing, Stamp, join, split

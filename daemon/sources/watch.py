@@ -19,7 +19,7 @@ from pathlib import Path
 
 from daemon.common.mounts import MountSetting
 from daemon.common.text import clean
-from daemon.formats.names import Names, event_path
+from daemon.formats import Names, event_path
 from daemon.processes.apart import Silent
 from daemon.sources import Arrival, SourceHealth, Unread, UnreadCount
 from daemon.sources.file_state import FileState, Found, OfferQueue, Timing

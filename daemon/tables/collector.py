@@ -31,6 +31,7 @@ from daemon.common.errors import ALREADY_RUNNING, BAD_DATA, INPUT_OUTPUT, UserEr
 from daemon.common.locks import hold
 from daemon.common.sockets import allow_many
 from daemon.common.stdio import say, working
+from daemon.config.origin import LEDGER_FILE
 from daemon.labels.sessions import Said, answers_of
 from daemon.ledger.events import instrument_of, kind_of
 from daemon.ledger.span import Known
@@ -224,7 +225,7 @@ def bring_up_to_date(tables: Path, state: Path) -> int:
     while another process writes these tables, 74 where they cannot be written.
     """
     need("find", "tables", "pyarrow")
-    with LedgerView(state / "ledger.sqlite") as view, FolderTables(tables) as into:
+    with LedgerView(state / LEDGER_FILE) as view, FolderTables(tables) as into:
         take_stored(into, view, state / "labels.sqlite")
         return into.known.came
 

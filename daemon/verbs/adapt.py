@@ -101,7 +101,7 @@ def _is_turn_of(config: Config, group: str) -> bool:
 def _names(config: Config, proposal: Proposal) -> list[str]:
     from daemon.ledger.view import LedgerView
 
-    with LedgerView(config.state / "ledger.sqlite") as view:
+    with LedgerView(config.ledger_file) as view:
         found = view.decisions(proposal.look_first)
     return [
         f"{name_of(found[seq]['data']['path'], found[seq]['data']['curve'])}  score {found[seq]['data']['score']:.4g}"

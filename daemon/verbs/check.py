@@ -22,7 +22,7 @@ from daemon.common.text import clean, duration, latency, size
 from daemon.config import HOMELESS, NOWHERE, Config, ConfigError, Flags, load, values
 from daemon.config.origin import usual_port
 from daemon.judging.registry import Registry
-from daemon.screens.doctor import LITTLE_SPACE_BYTES, said_of_keys
+from daemon.verbs.doctor import LITTLE_SPACE_BYTES, said_of_keys
 from deploy.classifier import EngineRequest, NoEngine
 from deploy.engines import ENGINES, candidates
 from models.bundle import BadBundle, certificate_in, read

@@ -84,7 +84,7 @@ def run(options: Options) -> int:
     _check(options)
     config = load(options.service)
     with ExitStack() as closing:
-        view = closing.enter_context(LedgerView(config.state / "ledger.sqlite"))
+        view = closing.enter_context(LedgerView(config.ledger_file))
         has_labels = (config.state / "labels.sqlite").is_file()
         labels = closing.enter_context(Labels(config.state / "labels.sqlite")) if has_labels else None
         session = None if options.session is None else session_of(labels, options.session)

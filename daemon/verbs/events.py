@@ -79,7 +79,7 @@ def run(options: Options) -> int:
 def _ledger_of(config: Config, service: Flags) -> Path | None:
     """The one on this computer, which may be read while its service is down; None where that is not meant."""
     is_elsewhere = _looks_elsewhere(service) or (config.key is not None and "state" not in config.origins)
-    return None if is_elsewhere else config.state / "ledger.sqlite"
+    return None if is_elsewhere else config.ledger_file
 
 
 def _another(other: Event, place: ServiceFile, config: Config) -> UserError:

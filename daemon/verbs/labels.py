@@ -93,7 +93,7 @@ def run(options: Options) -> int:
     config = load(action.service)
     with ExitStack() as closing:
         labels = closing.enter_context(Labels(config.state / "labels.sqlite"))
-        file = config.state / "ledger.sqlite"
+        file = config.ledger_file
         ledger = closing.enter_context(LedgerView(file)) if file.exists() else None
         if isinstance(action, Add):
             return _add(action, config, labels, ledger)

@@ -13,6 +13,7 @@ from daemon.common.errors import ALREADY_RUNNING, INPUT_OUTPUT, UNREACHABLE, USA
 from daemon.common.options import Action, Actions, Option
 from daemon.common.text import align, clean, duration, many, size
 from daemon.config import Config, Flags, Keys, load
+from daemon.config.origin import LEDGER_FILE
 
 if TYPE_CHECKING:
     from daemon.ledger.space import Pruned, Pruner, Taken
@@ -126,7 +127,7 @@ def _snapshot(action: Snapshot, config: Config) -> int:
         raise UserError(USAGE, f"--keep {keep}: the one that is taken stays, so at least 1")
     home = home_of(config.state, to, config.instrument)
     refuse_watched({"--to" if action.to else "snapshot_to": home if to else None}, config)
-    if action.unattended and not (config.state / "ledger.sqlite").is_file():
+    if action.unattended and not config.ledger_file.is_file():
         print(f"there is no ledger at {config.state} yet: nothing to keep")
         return 0
     began_s = time.monotonic()
@@ -198,7 +199,7 @@ def _of_state(state: Path) -> list[tuple[str, str, str]]:
     from daemon.ledger.file import open_for_reading
     from daemon.ledger.snapshot import look_at
 
-    ledger = state / "ledger.sqlite"
+    ledger = state / LEDGER_FILE
     open_for_reading(ledger).close()  # 69 where there is none; 74 for another program's, or a newer version's
     return [
         (str(path), *look_at(path))
@@ -212,8 +213,8 @@ def _prune(action: Prune, config: Config) -> int:
     from daemon.ledger.space import Pruner
 
     copies, spool = _limits(action, config)
-    if not (config.state / "ledger.sqlite").is_file():
-        raise UserError(UNREACHABLE, f"no ledger at {config.state / 'ledger.sqlite'}: name the right --state")
+    if not config.ledger_file.is_file():
+        raise UserError(UNREACHABLE, f"no ledger at {config.ledger_file}: name the right --state")
     if action.dry_run:
         went = _go(Pruner(config.state, None), copies, spool)
         given_back: int | None = None
@@ -259,14 +260,14 @@ def _prune_for_good(config: Config, copies: int | None, spool: int | None) -> tu
     lock = StateLock(config.state)
     try:
         before = free_bytes(config.state)
-        ledger = Ledger(config.state / "ledger.sqlite", config.instrument)
+        ledger = Ledger(config.ledger_file, config.instrument)
         try:
             went = _go(Pruner(config.state, ledger), copies, spool)
         except NotRecorded as error:
             raise UserError(INPUT_OUTPUT, f"{error}; what went before is gone for good, the rest stays") from None
         finally:
             ledger.close()
-        compact(config.state / "ledger.sqlite")
+        compact(config.ledger_file)
         return went, max(free_bytes(config.state) - before, 0)
     finally:
         lock.release()

@@ -54,7 +54,7 @@ def run(options: Options) -> int:
     if is_meant and not settings.state.is_dir():
         from daemon.ledger.view import LedgerView
 
-        LedgerView(settings.state / "ledger.sqlite").close()  # says that there is none, as every verb does
+        LedgerView(settings.ledger_file).close()  # says that there is none, as every verb does
     if options.name is None and options.action == "promote":
         raise UserError(USAGE, "promote which? `afm-triage models list` names them")
     if options.name is not None and options.action in ("list", "rollback"):

@@ -74,7 +74,7 @@ def _of_state(options: Options) -> int:
     def tell(text: str) -> None:
         print(f"afm-triage: {text}", file=sys.stderr)
 
-    with LedgerView(config.state / "ledger.sqlite") as view, Pile(config, tell) as pile:
+    with LedgerView(config.ledger_file) as view, Pile(config, tell) as pile:
         pile.look()
         with working("embedding", pile.left) as done:
             while left := pile.left:

@@ -20,7 +20,7 @@ from daemon.labels import Labels
 from daemon.ledger.view import LedgerView
 from daemon.ledger.wire import decode
 from daemon.screens.board import Board
-from daemon.screens.console import Labeller
+from daemon.verbs.console import Labeller
 from tests.ledgerhelp import ledger_with
 
 pytestmark = pytest.mark.faults

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from daemon.formats.names import event_path
+from daemon.formats import event_path
 from tests.faults.harness import history
 from tests.faults.lab import Lab, put, share, until
 from tests.makers import make_jpk_map

@@ -137,7 +137,7 @@ def test_a_node_is_killed_and_the_other_hangs_and_every_curve_has_its_row(
 ) -> None:
     one, other = cluster.nodes
     out = tmp_path / "rows"
-    process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders, *HASTY)
+    process = cluster.start("score", "--cluster", cluster.address, "--out", out, *there.folders, "--patience", "15")
     until(lambda: is_judging(one) and is_judging(other), 60)
     one.kill()
     other.hang()

@@ -264,9 +264,8 @@ def load(flags: Flags, *, serves: bool = False, looks: bool = False, needs_state
     """The configuration that a verb's flags, the environment and the file add up to.
 
     For a verb that ``serves`` the endpoints are checked as ones to bind, and something to watch is demanded; one that
-    only ``looks`` at that takes the state where the system's service keeps it, as verbs beside it do. Without a
-    home folder a state must be given, unless the verb can do without (not ``needs_state``): it is NOWHERE then. Raises
-    ConfigError (78) with every finding.
+    only ``looks`` at that takes the state where the system's service keeps it. Without a home folder a state must be
+    given, unless the verb can do without (not ``needs_state``): it is NOWHERE then. ConfigError (78) has all findings.
     """
     config, findings = _add_up(flags, serves=serves, looks=looks, needs_state=needs_state)
     if findings:
@@ -291,15 +290,13 @@ def _add_up(flags: Flags, *, serves: bool, looks: bool, needs_state: bool) -> tu
     if serves and not given.keys() & {"watch", "ingest"} and not file:
         raise UserError(USAGE, "nothing to watch; give --watch DIR or --config FILE")
     if "state" not in found:
-        found["state"] = _default_state(
-            found.get("instrument", INSTRUMENT), serves and not looks, needs_state, findings
-        )
+        name = found.get("instrument", INSTRUMENT)
+        found["state"] = _default_state(name, serves and not looks, needs_state, findings)
     if "watch" in wrong:
         wrong.add("folder")  # whose paths are compared with those of watch
     origins = {key: one.origin for key, one in given.items()}
     if (number := found.get("number", 1)) > 1:
-        usual = {key: value for key, value in usual_places(number).items() if key not in given}
-        found |= usual
+        found |= (usual := {key: value for key, value in usual_places(number).items() if key not in given})
         origins |= dict.fromkeys(usual, f"number {number}")
     config = _assemble(found, file, origins)
     findings += [one for one in conflicts(config, serves=serves) if one.partition(":")[0] not in wrong]

@@ -92,6 +92,7 @@ def test_a_child_that_fails_says_why_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(failed.value)
 
 
+@pytest.mark.study
 def test_the_stages_of_each_family_add_up(model: str) -> None:
     found = call("stages", {"model": model, "folders": [str(BUNDLED)], "wish": {"engine": "torch"}, "seconds": 0.05})
     assert list(found["families"]) == ["JPK", "NanoScope", "others"]

@@ -75,6 +75,7 @@ def two_seats(ray_here, monkeypatch) -> tuple[str, str]:
     return ray_here
 
 
+@pytest.mark.faults
 def test_an_archive_that_nodes_have_read_is_the_one_of_a_single_computer(lab, two_seats, tmp_path, capsys):
     alone, together = tmp_path / "alone.h5", tmp_path / "together.h5"
     assert main(["pack", str(lab), "--out", str(alone), "--distance"]) == 0
@@ -161,6 +162,7 @@ def hardly_any_room() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.faults
 def test_a_full_disk_is_one_line_and_leaves_nothing(lab, two_seats, tmp_path, capsys):
     with hardly_any_room():
         assert main(["pack", str(lab), "--out", str(tmp_path / "a.h5"), "--cluster", two_seats[0]]) == 74

@@ -33,6 +33,7 @@ def nodes_of(source: str) -> tuple[ast.AST, ...]:
 
 
 @cache
+@cache
 def call_of(node: ast.AST) -> str:
     """``os.rename``, ``socket.bind``, ``open``: what a piece of source calls; "" where it calls nothing."""
     return ast.unparse(node.func) if isinstance(node, ast.Call) else ""

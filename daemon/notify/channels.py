@@ -45,7 +45,7 @@ from models.files import write_whole
 #: From the start of the sender to its end: a person is to be told within a minute.
 SEND_S = 30.0
 #: Of it for the picture, and for one answer of the other side.
-_PICTURE_S, _ANSWER_S = 12.0, 10.0
+_PICTURE_S, _ANSWER_S = 18.0, 10.0
 _MOST_ANSWER_BYTES, _MOST_TOLD = 4_096, 300
 #: Characters: what is shorter, like the `api` of an address, is a word of everybody's.
 _LEAST_SECRET = 4

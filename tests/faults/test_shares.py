@@ -34,7 +34,6 @@ def paths(lab: Lab) -> Counter[str]:
     return Counter(event["data"]["path"] for event in lab.history())
 
 
-@pytest.mark.smoke
 @pytest.mark.timeout(150)
 def test_a_stalled_share_holds_up_nothing_else(tmp_path: Path, far: Share) -> None:
     local = tmp_path / "local"

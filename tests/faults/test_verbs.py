@@ -92,7 +92,6 @@ def test_a_state_folder_on_a_share_is_told_without_touching_it(tmp_path: Path, s
     assert took_s <= allowed(LIMIT_S)
 
 
-@pytest.mark.smoke
 @pytest.mark.timeout(180)
 def test_status_events_and_labels_of_a_service_whose_share_stalls(tmp_path: Path) -> None:
     with share(tmp_path) as mounted:

@@ -38,6 +38,7 @@ def place() -> Iterator[Path]:
 BEFORE = """
 import os, sys
 import daemon.verbs.events, daemon.verbs.labels, daemon.labels.sheets, daemon.labels.curve_name, daemon.client.feed
+import daemon.client.status, daemon.client.service_file, zmq.utils.monitor
 import msgspec.json, sqlite3, zmq, encodings.idna, difflib, tomllib, csv
 from pathlib import Path
 from daemon.cli import main

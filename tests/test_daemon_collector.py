@@ -343,6 +343,13 @@ def test_who_reads_the_file_is_waited_for_and_gets_in_between(tmp_path: Path) ->
             assert until(lambda: has(out, "afm1", 20))
             assert main(["events", "--to", "duckdb", "--out", str(out), "--instruments", str(file)]) == ALREADY_RUNNING
             assert ended(process) == f"20 new decisions, 0 labels and 0 sessions in {out}\n"
+        reader = open_to_read(out)
+        with following("duckdb", out, "--instruments", str(file), "--every", "0.1") as process:  # also as it begins
+            one.record(10)
+            time.sleep(4.0)
+            assert process.poll() is None
+            reader.close()
+            assert until(lambda: has(out, "afm1", 30))
 
 
 def open_to_read(out: Path) -> Any:

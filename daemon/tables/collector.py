@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import date
 from pathlib import Path
@@ -49,10 +49,8 @@ if TYPE_CHECKING:
 PORTION = 20_000
 #: Between two looks at the services that are followed; a decision is in the tables seconds later anyway.
 _ROUND_S = 0.2
-#: Answers on their way at a time, each of up to 5,000 decisions.
-_ANSWERS_AT_ONCE = 4
-#: Between two questions for labels and sessions.
-_ASK_S = 15.0
+_ANSWERS_AT_ONCE = 4  # on their way, each of up to 5,000 decisions
+_ASK_S = 15.0  # between two questions for labels and sessions
 #: Until what cannot be written is tried again: while somebody reads the file, and while the disk is full.
 _READ_S, _FULL_S = 0.5, 5.0
 #: So long a reader of the file is waited for in silence, and by whoever ends then.
@@ -117,7 +115,7 @@ class FileTables(Closing):
     """Tables in one file of DuckDB, which is open only while it is written: meanwhile others may read it.
 
     Raises UserError 73 while another collector has it, 65 for another kind of file, 74 where it cannot be written, and
-    InUse while somebody has it open.
+    InUse where somebody has it open for too long.
     """
 
     def __init__(self, file: Path) -> None:
@@ -129,13 +127,16 @@ class FileTables(Closing):
         except OSError as error:
             raise UserError(INPUT_OUTPUT, f"{file}: {error.strerror}; name one in a folder of yours") from None
         try:
-            with self._open() as database:
-                for name, table in {DECISIONS: rows(()), **said_rows("")}.items():
-                    _bring_up(database, name, table)
-                self.known = _known_in(database)
+            _patiently(self._begin)
         except BaseException:
             os.close(self._lock)
             raise
+
+    def _begin(self) -> None:
+        with self._open() as database:
+            for name, table in {DECISIONS: rows(()), **said_rows("")}.items():
+                _bring_up(database, name, table)
+            self.known = _known_in(database)
 
     def add(self, events: Sequence[Event]) -> None:
         """New decisions, which are known already."""
@@ -183,6 +184,18 @@ class InUse(UserError):
     """Somebody reads the file, and nobody can write it meanwhile (74)."""
 
 
+def _patiently(work: Callable[[], None], patience_s: float = _PATIENCE_S) -> None:
+    """Whoever reads the file is waited for, for a while. InUse."""
+    ends_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return work()
+        except InUse:
+            if time.monotonic() >= ends_s:
+                raise
+            time.sleep(_READ_S)
+
+
 Tables = FolderTables | FileTables
 
 
@@ -215,9 +228,6 @@ def _known_in(database: duckdb.DuckDBPyConnection) -> Known:
     return known
 
 
-# From a ledger on this computer.
-
-
 def bring_up_to_date(tables: Path, state: Path) -> int:
     """Bring what is new in the ledger and the labels of ``state`` into the folder ``tables``; how many decisions came.
 
@@ -246,9 +256,6 @@ def take_stored(into: Tables, view: LedgerView, labels: Path) -> None:
         said.update(lambda what, number: as_plain(answers[what](number)))
         into.replace(instrument, said_rows(instrument, said.labels(), said.sessions))
     into.tidy()
-
-
-# From services, here or elsewhere.
 
 
 class _Line(Closing):
@@ -440,11 +447,4 @@ class Collector(Closing):
 
     def _write_now(self, patience_s: float = _PATIENCE_S) -> None:
         """All that has come; who reads the file is waited for, for a while. Raises UserError 74."""
-        ends_s = time.monotonic() + patience_s
-        while True:
-            try:
-                return self._write()
-            except InUse:
-                if time.monotonic() >= ends_s:
-                    raise
-                time.sleep(_READ_S)
+        _patiently(self._write, patience_s)
